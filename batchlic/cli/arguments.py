@@ -1,7 +1,6 @@
 """The arguments that commands share."""
 
 import os
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -16,13 +15,14 @@ Inventories = Annotated[
 JobFile = Annotated[Path, typer.Argument(metavar="JOB.toml", help="Job file; `batchlic init` writes one.")]
 
 
-def refuse_unusable_target(path: Path, own_files: Sequence[Path] = ()) -> None:
+def refuse_unusable_target(path: Path) -> None:
     """Raise UsageError if no file can be written at `path`, because its folder is missing, for example.
 
-    `own_files` are files of a run, which must not be replaced.
+    The files of a run and databases, such as a ledger, must not be replaced.
     """
-    if path.resolve() in {own.resolve() for own in own_files}:
-        raise UsageError(f"--to {path}: this is a file of the run itself; give another path")
+    from batchlic.database.files import is_database
+    from batchlic.runs.folder import RunFolder
+
     folder = path.parent
     if path.is_dir():
         raise UsageError(f"--to {path}: this is a folder; give the name of a file")
@@ -31,6 +31,12 @@ def refuse_unusable_target(path: Path, own_files: Sequence[Path] = ()) -> None:
         raise UsageError(f"--to {path}: the folder {folder} {what}; make it, or give another path")
     if not os.access(folder, os.W_OK | os.X_OK):
         raise UsageError(f"--to {path}: you may not write in the folder {folder}; give another path")
+    target = path.resolve()
+    beside = RunFolder(target.parent)
+    if beside.is_used and target in beside.own_files:
+        raise UsageError(f"--to {path}: this is a file of a run; give another path")
+    if path.is_file() and os.access(path, os.R_OK) and is_database(path):
+        raise UsageError(f"--to {path}: this is a database; give another path")
 
 
 def find_run_folder(given: str) -> Path:

@@ -116,7 +116,7 @@ def export(
             print_notice(counted(count, "row"))
     else:
         form = Format(format) if format else format_of(to)
-        refuse_unusable_target(to, folder.own_files)
+        refuse_unusable_target(to)
         count = export_rows(folder, selection, form, to)
         print_result(f"{counted(count, 'row')} in {to}")
 
@@ -144,7 +144,7 @@ def report(
         with results_on_stdout() as stdout:
             stdout.write(draw_and_render(report_of(folder)).encode())
     else:
-        refuse_unusable_target(to, folder.own_files)
+        refuse_unusable_target(to)
         write_report(to, report_of(folder))
         print_result(f"Report: {to}")
 

@@ -141,6 +141,11 @@ class RunFolder:
         return self.journal_file.is_file() or (self.store_record.is_file() and self.journal.exists())
 
     @property
+    def is_used(self) -> bool:
+        """Whether the folder looks like that of a run, even one that can't be read."""
+        return any(path.exists() for path in (self.lock, self.journal_file, self.store_record))
+
+    @property
     def argument(self) -> str:
         """The folder in a command that can be pasted into a shell."""
         return shlex.quote(str(self.path))

@@ -1,11 +1,14 @@
 """`batchlic report`, and the report at the end of a run, as people call them."""
 
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
+from batchlic.database.files import is_database
 from batchlic.errors import ExitCode
-from tests.endtoend.program import ACCOUNT, FLEXIBLE, batchlic, fleet
+from batchlic.ledger import Ledger
+from tests.endtoend.program import ACCOUNT, FLEXIBLE, batchlic, contents, fleet
 
 
 @pytest.mark.slow
@@ -27,16 +30,26 @@ def test_a_run_ends_with_its_report_which_can_be_made_again(tmp_path: Path) -> N
 
 
 @pytest.mark.slow
-def test_a_report_or_an_export_takes_the_place_of_no_file_of_the_run(tmp_path: Path) -> None:
+def test_a_report_or_an_export_takes_the_place_of_no_file_of_a_run_and_of_no_database(tmp_path: Path) -> None:
     inventory = fleet(tmp_path / "fleet.csv", 20)
-    options = ("--account", ACCOUNT, "--sku", FLEXIBLE, "--sandbox", "--run-dir", "run")
-    assert batchlic("assign", inventory.name, *options, cwd=tmp_path).code == ExitCode.OK
-    before = {path.name: path.read_bytes() for path in (tmp_path / "run").iterdir() if path.is_file()}
-    for command in (("report", "run"), ("export", "run", "--what", "all", "--format", "csv")):
-        for name in ("journal.db", "plan.parquet", "summary.json", "run.log"):
-            refused = batchlic(*command, "--to", f"run/../run/{name}", cwd=tmp_path)
-            assert (refused.code, "is a file of the run itself" in refused.err) == (ExitCode.USAGE, True)
-    assert {name: (tmp_path / "run" / name).read_bytes() for name in before} == before
+    for run in ("run", "other"):
+        options = ("--account", ACCOUNT, "--sku", FLEXIBLE, "--sandbox", "--run-dir", run)
+        assert batchlic("assign", inventory.name, *options, cwd=tmp_path).code == ExitCode.OK
+    with closing(Ledger(tmp_path / "ledger.db")):
+        pass
+    before = [contents(tmp_path / run) for run in ("run", "other")]
+    report, export = ("report", "run"), ("export", "run", "--what", "all", "--format", "csv")
+    ledger = ("ledger", "export", "--ledger", "ledger.db")
+    for command in (report, export):
+        for name in ("run/../run/journal.db", "run/plan.parquet", "other/summary.json", "other/run.log"):
+            refused = batchlic(*command, "--to", name, cwd=tmp_path)
+            assert (refused.code, "is a file of a run" in refused.err) == (ExitCode.USAGE, True)
+        refused = batchlic(*command, "--to", "ledger.db", cwd=tmp_path)
+        assert (refused.code, "is a database" in refused.err) == (ExitCode.USAGE, True)
+    refused = batchlic(*ledger, "--to", "other/plan.parquet", cwd=tmp_path)
+    assert (refused.code, "is a file of a run" in refused.err) == (ExitCode.USAGE, True)
+    assert [contents(tmp_path / run) for run in ("run", "other")] == before
+    assert is_database(tmp_path / "ledger.db")
 
 
 @pytest.mark.slow
