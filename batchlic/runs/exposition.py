@@ -13,7 +13,9 @@ from batchlic.errors import ExitCode
 from batchlic.journal import SANDBOX
 from batchlic.monitoring import instruments as of
 from batchlic.monitoring.prometheus import PrometheusMeter
+from batchlic.runs.folder import RunFolder
 from batchlic.runs.listing import ListedRun, list_runs
+from batchlic.runs.related import is_rollback
 
 __all__ = ["CONTENT_TYPE", "exposition", "metrics_of_runs"]
 
@@ -29,7 +31,7 @@ def metrics_of_runs(folder: Path) -> bytes:
 
 
 def exposition(runs: Iterable[ListedRun]) -> bytes:
-    """As `metrics_of_runs`. Rehearsals don't count, nor do runs that are at work or can't be read."""
+    """As `metrics_of_runs`. Rehearsals and rollbacks don't count, nor runs at work or that can't be read."""
     meter = PrometheusMeter(_SHOWN)
     last: dict[tuple[str, str], ListedRun] = {}
     for run in sorted(filter(_counts, runs), key=_ended_at):
@@ -50,7 +52,8 @@ def exposition(runs: Iterable[ListedRun]) -> bytes:
 
 
 def _counts(run: ListedRun) -> bool:
-    return run.ended_at is not None and run.exit_code is not None and run.carrier != SANDBOX
+    has_ended = run.ended_at is not None and run.exit_code is not None
+    return has_ended and run.carrier != SANDBOX and not is_rollback(RunFolder(Path(run.run_dir)))
 
 
 def _ended_at(run: ListedRun) -> float:

@@ -35,5 +35,11 @@ def test_the_last_run_of_each_job_counts_and_its_last_success(tmp_path: Path) ->
     assert value(text, "last_success_timestamp_seconds", "weekly") is not None
 
 
+def test_a_rollback_is_no_job_that_is_missed_the_next_day(tmp_path: Path) -> None:
+    finished(finished(tmp_path / "1") / "rollback-by-device", days=39, job=None)
+    text = metrics_of_runs(tmp_path).decode()
+    assert set(re.findall(r'job_name="([^"]*)"', text)) == {"nightly"}
+
+
 def test_a_folder_without_runs_has_no_metrics(tmp_path: Path) -> None:
     assert metrics_of_runs(tmp_path) == b""
