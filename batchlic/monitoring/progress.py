@@ -66,6 +66,9 @@ class Progress:
                 self.close()
             case DevicesCounted():
                 self._devices = event
+                if event.at / 1e6 < self._latest:  # the clock of the machine was set back
+                    self._points.clear()
+                    self._line_at = None
                 self._points.append(_Point(event.at / 1e6, self._done, event.admitted))
             case RateMeasured():
                 self._rate = event
@@ -161,6 +164,10 @@ class Progress:
         if not self._has_gone_on or self._span < _SHORTEST_FORECAST_S:
             return ["ETA unknown"]
         return [f"ETA {duration(left / self._devices_per_s)}"]
+
+    @property
+    def _latest(self) -> float:
+        return self._points[-1].at if self._points else 0.0
 
     @property
     def _span(self) -> float:

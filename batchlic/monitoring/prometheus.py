@@ -113,7 +113,8 @@ class MetricsFile:
     def is_due(self, event: RunEvent) -> bool:
         """Whether to write the file after this event: from time to time, and at the milestones of a run."""
         now = event.at / 1e6
-        is_due = now >= self._due_at or isinstance(event, _MILESTONES)
+        was_set_back = now < self._due_at - WRITE_INTERVAL_S  # the clock of the machine
+        is_due = now >= self._due_at or was_set_back or isinstance(event, _MILESTONES)
         if is_due:
             self._due_at = now + WRITE_INTERVAL_S
         return is_due

@@ -184,6 +184,12 @@ def test_the_file_is_written_every_few_seconds_while_requests_are_sent(tmp_path:
     assert values(path.read_text())["batchlic_requests_total", "accepted"] == 57
 
 
+def test_the_file_is_kept_up_to_date_after_the_clock_is_set_back(tmp_path: Path) -> None:
+    path = tmp_path / "night.prom"
+    file_after(path, started(), plan(), attempt(3), attempt(-3600))
+    assert values(path.read_text())["batchlic_requests_total", "accepted"] == 2
+
+
 def test_others_can_read_the_file_and_nothing_is_left_beside_it(tmp_path: Path) -> None:
     file_after(tmp_path / "night.prom", *small_run(attempt(3)))
     assert [path.name for path in tmp_path.iterdir()] == ["night.prom"]

@@ -58,6 +58,16 @@ def test_there_is_a_line_every_few_seconds_without_a_terminal() -> None:
     ]
 
 
+def test_lines_go_on_after_the_clock_is_set_back() -> None:
+    screen = io.StringIO()
+    progress = Progress(screen)
+    for second in (*range(3600, 3612), *range(12)):
+        progress(devices(second, 10 * (second % 3600)))
+        progress(rate(second))
+    assert len(screen.getvalue().splitlines()) == 4
+    assert screen.getvalue().splitlines()[-1].startswith("100 of 1,000 devices (10%), 10 devices/s")
+
+
 def test_the_speed_is_that_of_the_last_minute() -> None:
     shown = after(*((second, min(10 * second, 300)) for second in range(121))).figures()
     assert shown.startswith("0 devices/s, 0 requests/s, ")
