@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 import msgspec
 import sqlalchemy as sa
@@ -22,6 +23,7 @@ from batchlic.journal.shared import SharedDatabase
 from batchlic.journal.shared_tables import BY_NAME, answers, intents, journals
 from batchlic.journal.shared_tail import SharedTail
 from batchlic.journal.store_record import LEASE_OF_RUN
+from batchlic.objectstore.addresses import is_remote
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +52,7 @@ class StorePlace:
         row = {
             "key": self.key,
             "run_id": identity.run_id,
-            "folder": self.folder,
+            "folder": self.folder if is_remote(self.folder) else str(Path(self.folder).absolute()),
             "created_at": created_at,
             "identity": msgspec.json.encode(identity).decode(),
         }
@@ -90,6 +92,16 @@ class StorePlace:
             return msgspec.json.decode(row.identity, type=RunIdentity), int(row.created_at)
         except (msgspec.MsgspecError, ValueError, TypeError) as error:
             raise RunFolderError(f"{self}: the journal can't be read ({error})") from error
+
+    def first_folder(self) -> str:
+        """Path or URL of the run folder when the run began."""
+        store = self._opened()
+        query = sa.select(journals.c.folder).where(journals.c.key == self.key)
+        with store.explained("the journal"), store.engine.connect() as connection:
+            found = connection.execute(query).scalar()
+        if found is None:
+            raise self._missing()
+        return str(found)
 
     def outline(self) -> Outline:
         """The outline of the journal."""

@@ -294,6 +294,7 @@ class _Judge:
             self._refuse_unconfirmed(run, folder, outline)
             self._ledgers.refuse_needed(outline.identity)
             _refuse_foreign_files(folder)
+            _refuse_copy(folder)
         except (BatchlicError, OSError) as error:
             raise _Keep(f"can't be read: {error}", is_trouble=True) from error
 
@@ -400,6 +401,15 @@ def _refuse_foreign_files(folder: RunFolder) -> None:
     if foreign:
         shown = ", ".join(foreign[:3]) + (", …" if len(foreign) > 3 else "")
         raise _Keep(f"its folder holds files that are not of a run: {shown}")
+
+
+def _refuse_copy(folder: RunFolder) -> None:
+    """Raise _Keep if the folder is a copy of that of a run in a store: the run needs the journal, too."""
+    if not isinstance(folder.journal, StorePlace):
+        return
+    first = RunFolder(Path(folder.journal.first_folder()))
+    if first.named_store == folder.named_store and not first.path.samefile(folder.path):
+        raise _Keep(f"it is a copy of {first.path}, which has the same journal: delete the folder by hand")
 
 
 def _is_own(folder: RunFolder, name: str) -> bool:

@@ -1,5 +1,6 @@
 """Pruning: what is deleted, what is kept and why, and what a killed prune leaves."""
 
+import shutil
 import sqlite3
 from collections.abc import Callable
 from contextlib import closing
@@ -118,6 +119,26 @@ def test_a_retry_is_kept_if_the_run_that_it_retries_can_not_be_deleted_after_all
     done = pruned(runs, ask=change)
     assert deleted(done) == []
     assert reasons(done).keys() == {"last", "first", "again"}
+
+
+@pytest.mark.slow
+def test_a_copy_of_a_run_in_a_store_is_kept_with_its_journal(
+    tmp_path: Path, empty_store: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("first", "last"):
+        folder = submitted_run(Path("runs", name), 2, store=empty_store)
+        with closing(Store.open(empty_store)) as store:
+            store.write(messages_of(folder))
+            reconcile(folder, store)
+        (folder.path / "fleet.csv").unlink()
+    shutil.copytree("runs", "copies")
+    done = pruned(tmp_path / "copies", days=-1)
+    assert deleted(done) == []
+    [name] = [name for name, reason in reasons(done).items() if reason.startswith("it is a copy of ")]
+    assert f"it is a copy of {tmp_path / 'runs' / name}, which has the same journal" in reasons(done)[name]
+    shutil.move("runs", "moved")
+    assert deleted(pruned(Path("moved"), days=-1)) == [name]  # the other one is the last run of its job
 
 
 def test_old_runs_are_deleted_with_their_rollbacks_and_nothing_else(runs: Path) -> None:
