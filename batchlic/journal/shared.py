@@ -39,7 +39,7 @@ class SharedDatabase:
         self._held = tuple(held)
         self._process = os.getpid()
         if self._held:  # connections of its own, which are cut if a lease is lost
-            self.engine = postgresql.engine(store.name, pool_size=5, max_overflow=20)
+            self.engine = postgresql.engine(store.name, pool_size=5, max_overflow=20, pool_pre_ping=True)
             connections = OpenConnections(self.engine)
             for lease in self._held:
                 lease.on_loss(connections.cut)
@@ -65,17 +65,36 @@ class SharedDatabase:
             raise
 
     def insert(self, insertions: Sequence[Insertion]) -> None:
-        """Commit intents and answers, if this session holds the run."""
+        """Commit intents and answers, if this session holds the run.
+
+        If the connection ends meanwhile, this is tried once more on another one: a server, a firewall, or an
+        administrator may have ended it, and the answers to requests in flight must not be lost with it.
+        """
         with self.explained():
             rows = {name: [row.row for row in insertions if row.table.name == name] for name in _COLUMNS}
             parameters = self._fence_parameters()
             for name, of_table in rows.items():
                 columns = list(zip(*of_table, strict=True)) or [()] * len(_COLUMNS[name])
                 parameters |= {f"{name}_{index}": list(column) for index, column in enumerate(columns)}
-            with self._connection.begin():  # of SQLAlchemy alone: it restores a connection after an error
-                is_recorded = self._connection.exec_driver_sql(_INSERT, parameters).scalar()
-            if not is_recorded:
+            if not self._is_recorded(parameters):
                 leases.lose_all(self._held)
+
+    def _is_recorded(self, parameters: dict[str, Any]) -> bool:
+        """Execute the insertion; False if this session does not hold the run any more."""
+        try:
+            return self._execute(_INSERT, parameters)
+        except sa.exc.DBAPIError as error:
+            self.check_held()  # a lost lease cuts connections
+            if not error.connection_invalidated:
+                raise
+            try:
+                return self._execute(_INSERT_AGAIN, parameters)
+            except sa.exc.DBAPIError as error_again:
+                raise error from error_again
+
+    def _execute(self, statement: str, parameters: dict[str, Any]) -> bool:
+        with self._connection.begin():  # of SQLAlchemy alone: it restores a connection after an error
+            return bool(self._connection.exec_driver_sql(statement, parameters).scalar())
 
     def insert_rows(self, table: sa.Table, rows: Sequence[dict[str, object]]) -> None:
         """Commit rows of another table, if this session holds the run."""
@@ -125,7 +144,7 @@ class SharedDatabase:
         }
 
 
-def _statement() -> str:
+def _statement(on_conflict: str = "") -> str:
     """The statement that inserts intents and answers if the epochs are the newest, and returns if it did."""
     inserts = []
     for name, columns in _COLUMNS.items():
@@ -136,7 +155,7 @@ def _statement() -> str:
         names = ", ".join(column.name for column in columns)
         inserts.append(
             f"{name}_ AS (INSERT INTO {name} (run, {names}) "  # noqa: S608 - names of our own tables
-            f"SELECT %(run)s, new.* FROM fence, unnest({arrays}) AS new)"
+            f"SELECT %(run)s, new.* FROM fence, unnest({arrays}) AS new {on_conflict})"
         )
     return f"""
         WITH held AS (
@@ -157,6 +176,9 @@ _COLUMNS: dict[str, list[sa.Column[Any]]] = {
 }
 
 _INSERT = _statement()
+
+_INSERT_AGAIN = _statement("ON CONFLICT DO NOTHING")
+"""The same after a commit whose answer was lost: the entries may be there already."""
 
 _EXPORT_SNAPSHOT = sa.text(
     "SELECT pg_export_snapshot() FROM set_config('idle_in_transaction_session_timeout', '0', true)"

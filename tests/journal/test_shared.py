@@ -8,6 +8,7 @@ from functools import partial
 from typing import Any
 
 import anyio
+import psycopg
 import pytest
 import sqlalchemy as sa
 
@@ -51,6 +52,17 @@ def writing(journal: Journal) -> Any:  # noqa: ANN401 - of the driver
     database = journal._database
     assert isinstance(database, SharedDatabase)
     return database._connection.connection.driver_connection
+
+
+def engine_of(journal: Journal) -> sa.Engine:
+    """Where a journal gets its connections."""
+    return journal._database.engine
+
+
+END_OTHERS = (
+    "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+    "WHERE datname = current_database() AND pid <> pg_backend_pid()"
+)
 
 
 def settle(journal: Journal) -> None:
@@ -341,13 +353,40 @@ def test_a_session_goes_on_after_its_connection_was_ended(store: str) -> None:
     place = new_place(store)
     with session(place) as (journal, _):
         intend(journal, 1)
-        pid = writing(journal).info.backend_pid
+        list(journal.attempts())  # by a connection that is in the pool then
         with open_store(store).engine.begin() as connection:
-            connection.exec_driver_sql(f"SELECT pg_terminate_backend({pid})")
+            connection.exec_driver_sql(END_OTHERS)
+        intend(journal, 2)
+        journal.end(SessionEnd(1, 2, 0))
+        assert contents(place) == (2, 0, 1)
+
+
+def test_an_entry_whose_commit_was_not_confirmed_is_recorded_once(store: str) -> None:
+    place = new_place(store)
+
+    def lose_confirmation(connection: sa.Connection, *_: object) -> None:
+        connection.connection.dbapi_connection.close()  # type: ignore[union-attr]
+        raise psycopg.OperationalError
+
+    with session(place) as (journal, _):
+        intend(journal, 1)
+        sa.event.listen(engine_of(journal), "after_cursor_execute", lose_confirmation, once=True)
+        intend(journal, 2)
+        answer(journal, 2)
+        assert contents(place) == (2, 1, 0)
+
+
+def test_a_session_stops_if_its_connections_end_again(store: str) -> None:
+    place = new_place(store)
+
+    def end_it(connection: sa.Connection, *_: object) -> None:
+        connection.connection.dbapi_connection.close()  # type: ignore[union-attr]
+
+    with session(place) as (journal, _):
+        intend(journal, 1)
+        sa.event.listen(engine_of(journal), "before_cursor_execute", end_it)
         with pytest.raises(StoppedEarly, match=r"the journal in postgresql://.*fix the cause"):
             intend(journal, 2)
-        intend(journal, 3)
-        assert [attempt.batch_id for attempt in journal.attempts()] == [1, 3]
 
 
 def test_a_dropped_database_is_an_error_that_says_so(postgresql: PostgreSQL) -> None:

@@ -25,3 +25,21 @@ def test_a_session_cut_off_from_the_store_exits_6_and_is_resumed(
         assert "Traceback" not in ended.err
         proxy.heal()
         assert_finished(at, at.finish_once_lapsed(BATCHLIC_STORE=address))
+
+
+@pytest.mark.slow
+def test_a_session_goes_on_when_the_server_has_ended_its_connections(
+    tmp_path: Path, postgresql: PostgreSQL
+) -> None:
+    """Also what was in flight is recorded: nothing is in doubt."""
+    with site(tmp_path, postgresql, devices=300) as at:
+        process = at.assign(BATCHLIC_LEASE_S="30")
+        at.until_sent(10, process)
+        at.ask(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+            "WHERE datname = current_database() AND pid <> pg_backend_pid()"
+        )
+        ended = end(process)
+        assert ended.code == 0, ended
+        assert not at.lost_batches()
+        assert_finished(at, ended)
