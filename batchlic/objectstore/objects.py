@@ -7,7 +7,7 @@ from datetime import timedelta
 from functools import wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, ParamSpec, Protocol, TypeVar
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 from batchlic.errors import NoAccess, StoppedEarly, UsageError
 
@@ -83,7 +83,7 @@ class StoredObjects:
         self._obstore = obstore
         with explain_errors(url):
             self._store: ObjectStore = obstore.store.from_url(
-                url,
+                _quoted(url),
                 client_options={
                     "allow_http": _allows_http(url),
                     "connect_timeout": timedelta(seconds=_CONNECT_S),
@@ -136,6 +136,13 @@ class StoredObjects:
     def list_keys(self, folder: str | None = None) -> list[str]:
         """The keys in a folder and below."""
         return [found["path"] for batch in self._obstore.list(self._store, folder) for found in batch]
+
+
+def _quoted(url: str) -> str:
+    """The URL for an address: in an address, `%` and `#` are characters of a key like others."""
+    scheme, _, rest = url.partition("://")
+    bucket, slash, path = rest.partition("/")
+    return f"{scheme}://{bucket}{slash}{quote(path)}"
 
 
 def _version(found: "ObjectMeta | PutResult") -> "Version":

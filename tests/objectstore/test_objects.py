@@ -66,6 +66,16 @@ def test_keys_are_those_below_the_address(stored: StoredObjects, s3: str) -> Non
     assert StoredObjects(f"{s3}/a").list_keys() == ["1", "b/2"]
 
 
+def test_folders_with_unusual_names_are_told_apart(s3: str) -> None:
+    names = ["run", "run#1", "run#2", "a b", "a%20b", "100%", "ä+=&'[1]*~"]
+    for name in names:
+        StoredObjects(f"{s3}/{name}").write("manifest.json", name.encode())
+    assert {name: StoredObjects(f"{s3}/{name}").read("manifest.json")[0].decode() for name in names} == {
+        name: name for name in names
+    }
+    assert sorted(StoredObjects(s3).list_keys()) == sorted(f"{name}/manifest.json" for name in names)
+
+
 @pytest.mark.usefixtures("s3")
 @pytest.mark.parametrize("operation", ["read", "write_if", "list_keys"])
 def test_a_missing_bucket_is_an_error_that_names_it(operation: str) -> None:
