@@ -209,6 +209,13 @@ class _Advice(NamedTuple):
 
 _ADVICE = (
     _Advice(
+        ("42P07", "42710"),
+        (),
+        UsageError,
+        "has tables of another program with the names of batchlic's",
+        "give batchlic a database of its own",
+    ),
+    _Advice(
         ("28",),
         ("password authentication failed", "no password supplied", "no pg_hba.conf entry", 'FATAL:  role "'),
         UsageError,

@@ -19,6 +19,8 @@ TABLES = (
     *("catalog", "runs", "records", "announced", "learned_limits", "limit_sharers", "messages"),
 )
 """All tables of a store: also those of the ledger, the callbacks and the learned limits."""
+_NEW_TABLES = tuple(name for name in TABLES if name != "messages")
+"""Those that a store of callbacks does not have already."""
 _PRIVILEGES = ("SELECT", "INSERT", "UPDATE", "DELETE")
 
 
@@ -112,6 +114,9 @@ def _read_only(connection: sa.Connection) -> list[str]:
 
 def _schema(connection: sa.Connection, found: str | None) -> list[str]:
     if found is None:
+        if foreign := sorted({*_NEW_TABLES} & {*sa.inspect(connection).get_table_names()}):
+            named = ", ".join(foreign)
+            return [f"there are other tables of these names: {named}: give batchlic a database of its own"]
         may_create = sa.func.has_schema_privilege(sa.func.current_schema(), "CREATE")
         if connection.execute(sa.select(may_create)).scalar():
             return []

@@ -210,6 +210,17 @@ def test_an_empty_database_gets_its_tables(postgresql: PostgreSQL) -> None:
     assert stores.revision_of(store) == stores.head()
 
 
+def test_tables_of_another_program_are_not_touched(postgresql: PostgreSQL) -> None:
+    name = remember(postgresql.new_database("shared_with_others"))
+    postgresql.execute("CREATE TABLE runs (id integer)", "shared_with_others")
+    with pytest.raises(UsageError, match=r'relation "runs" already exists.*a database of its own'):
+        open_store(name)
+    tables = postgresql.execute(
+        "SELECT tablename FROM pg_tables WHERE schemaname = 'public'", "shared_with_others"
+    )
+    assert tables == [("runs",)]
+
+
 @pytest.mark.parametrize(
     ("version", "says"),
     [

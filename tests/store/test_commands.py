@@ -37,6 +37,15 @@ def test_an_empty_database_is_no_problem(at: Site) -> None:
     assert not at.ask("SELECT tablename FROM pg_tables WHERE schemaname = 'public'")
 
 
+def test_tables_of_another_program_are_exit_3_and_named(at: Site) -> None:
+    at.ask("CREATE TABLE answers (id integer)")
+    at.ask("CREATE TABLE customers (id integer)")
+    ended = at.batchlic("store", "check")
+    assert ended.code == 3
+    assert "there are other tables of these names: answers: give batchlic a database of its own" in ended.out
+    assert at.batchlic("store", "upgrade").code == 2
+
+
 def test_upgrade_says_from_what_to_what_and_is_idempotent(at: Site) -> None:
     first, second = (at.batchlic("store", "upgrade", "--json") for _ in range(2))
     name = shared.name_of(shared.parse(at.store, what="the test"))
