@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import socket
 import threading
 import weakref
@@ -42,7 +43,7 @@ def parse(text: str, *, what: str) -> sa.URL:
     """
     form = "postgresql://USER@HOST/DATABASE"
     try:
-        url = sa.make_url(text)
+        url = sa.make_url(_SEVERAL_HOSTS.sub(_in_query, text))
     except (sa.exc.ArgumentError, ValueError):
         raise UsageError(f"{what}: not a URL; give {form}") from None
     if url.get_backend_name() not in {"postgresql", "postgres"}:
@@ -52,6 +53,22 @@ def parse(text: str, *, what: str) -> sa.URL:
     if url.query.keys() & _SECRET_KEYS:
         raise UsageError(f"{what}: put the password before the host, or into ~/.pgpass")
     return url.set(drivername="postgresql")
+
+
+_SEVERAL_HOSTS = re.compile(
+    r"(://(?:[^@]*@)?)([^@/?]*,[^@/?]*:[^@/?]*|[^@/?]*:[^@/?]*,[^@/?]*)(/[^?]*)?(?:\?|$)"
+)
+"""Several hosts with ports, as libpq takes them: `://USER@HOST:PORT,HOST:PORT/DATABASE`."""
+
+_HOST_AND_PORT = re.compile(r"(\[[^]]*\]|[^:,]+):?([^,]*)")
+
+
+def _in_query(found: re.Match[str]) -> str:
+    """The same hosts as SQLAlchemy takes them."""
+    begin, given, database = found.groups(default="")
+    hosts, ports = zip(*_HOST_AND_PORT.findall(given), strict=True)
+    names = ",".join(host.strip("[]") for host in hosts)
+    return f"{begin}{database or '/'}?host={names}&port={','.join(ports)}&"
 
 
 def name_of(url: sa.URL) -> str:
@@ -120,6 +137,8 @@ def engine(
         )
     except ModuleNotFoundError:
         raise UsageError(f"{what}: PostgreSQL needs its driver: {EXTRA}") from None
+    except (sa.exc.ArgumentError, ValueError):
+        raise UsageError(f"{what}: hosts or ports in the URL are wrong; give HOST:PORT,HOST:PORT") from None
 
 
 def _connect_timeout_s(name: str) -> int:

@@ -4,6 +4,7 @@ import json
 import traceback
 from collections.abc import Callable
 from pathlib import Path
+from urllib.parse import quote
 
 import pytest
 import sqlalchemy as sa
@@ -38,6 +39,9 @@ def refusal(call: Callable[[], object]) -> BatchlicError:
         ("postgresql://ann:s3cr/t?x@db.example/fleet", "postgresql://ann@db.example/fleet"),
         ("postgresql:///fleet?host=/run/pg", "postgresql:///fleet?host=%2Frun%2Fpg"),
         ("postgresql://ann@db/f?sslmode=require", "postgresql://ann@db/f?sslmode=require"),
+        ("postgresql://ann:s3cret@a,b/f", "postgresql://ann@a,b/f"),
+        ("postgresql://ann:s,3:c@a:5433,b/f?x=y", "postgresql://ann@/f?host=a%2Cb&port=5433%2C&x=y"),
+        ("postgresql://[::1]:1,[::2]:3", "postgresql:///?host=%3A%3A1%2C%3A%3A2&port=1%2C3"),
     ],
 )
 def test_f_the_name_of_a_store_is_its_url_without_the_password(given: str, name: str) -> None:
@@ -200,6 +204,20 @@ def test_errors_of_statements_are_explained(
         shared.engine.connect() as connection,
     ):
         connection.exec_driver_sql(statement)
+
+
+def test_several_hosts_with_ports_are_tried_in_turn(postgresql: PostgreSQL) -> None:
+    folder = quote(str(postgresql.folder), safe="")
+    name = remember(f"postgresql://postgres@127.0.0.1:1,{folder}:5432/postgres")
+    store = Store(name)
+    with store.engine.connect() as connection:
+        assert connection.execute(sa.text("SELECT current_user")).scalar() == "postgres"
+    store.engine.dispose()
+
+
+def test_wrong_ports_of_several_hosts_are_refused() -> None:
+    with pytest.raises(UsageError, match="hosts or ports in the URL are wrong"):
+        Store(remember("postgresql://ann@a:1,b:two/fleet"))
 
 
 # -- versions --------------------------------------------------------------------------------------------
