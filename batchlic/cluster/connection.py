@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
@@ -138,7 +139,8 @@ def _local(workers: int) -> Iterator[Client]:
     _be_quiet()
     config = {"distributed.scheduler.allowed-failures": 3, "distributed.scheduler.worker-ttl": "60s"}
     with dask.config.set(config), ExitStack() as opened:
-        cluster = LocalCluster(
+        start = partial(
+            LocalCluster,
             n_workers=workers,
             threads_per_worker=1,
             processes=True,
@@ -150,7 +152,10 @@ def _local(workers: int) -> Iterator[Client]:
             silence_logs=_QUIET,
             preload=["batchlic.cluster.tasks"],
         )
-        opened.callback(_closed, partial(cluster.close, timeout=10))
+        with ThreadPoolExecutor(1) as starter:  # a signal leaves no half cluster, which can't be closed
+            starting = starter.submit(start)
+            opened.callback(_closed, lambda: starting.result().close(timeout=10))
+            cluster = starting.result()
         client = Client(cluster, set_as_default=False, timeout=CONNECT_TIMEOUT_S)
         opened.callback(_closed, partial(client.close, timeout=10))
         yield client

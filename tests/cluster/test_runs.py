@@ -139,6 +139,20 @@ def test_workers_on_this_machine_end_with_their_run(at: Farm, tmp_path: Path) ->
 
 
 @pytest.mark.slow
+def test_a_signal_while_workers_start_ends_them_too(at: Farm, tmp_path: Path) -> None:
+    inventory(tmp_path, 7000, 10)
+    process = begin_as_a_shell_does(*assign("--workers", "2"), settings=at.settings, cwd=tmp_path)
+    until(lambda: len(psutil.Process(process.pid).children(recursive=True)) > 2)
+    workers = psutil.Process(process.pid).children(recursive=True)
+    process.send_signal(signal.SIGTERM)
+    ended = end(process)
+    assert (ended.code, ended.err) == (6, "batchlic: stopped by SIGTERM\n")
+    _, left = psutil.wait_procs(workers, timeout=PATIENCE)
+    assert not left
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.slow
 def test_ctrl_c_reaches_the_coordinator_alone(at: Farm, tmp_path: Path) -> None:
     inventory(tmp_path, 6000, DEVICES)
     environment = environment_of(at.settings, tmp_path)
