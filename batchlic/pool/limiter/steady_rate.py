@@ -10,7 +10,7 @@ the faster is refused more often, which evens them out (Chiu and Jain 1989).
 import math
 
 from batchlic.pool.limiter.estimator import Hypothesis
-from batchlic.pool.limiter.findings import Finding, NoLimit, Rate, Shut
+from batchlic.pool.limiter.findings import Calls, Finding, NoLimit, Rate, Shut
 from batchlic.pool.limiter.samples import Sample, Samples
 
 _DIP = 0.02
@@ -37,6 +37,8 @@ _LATE_S = 0.005
 """Seconds by which timers of event loops may be late."""
 _SHORTEST_GAP, _LONGEST_GAP = 2, 4
 """Requests that are left out after refusals in a row, so that a late one is not refused for being late."""
+_CALLS = 8
+"""Refusals in a row with more in flight than was ever let in, which show a limit on calls."""
 _EARLY, _LOWER = 2, 0.92
 """Refusals after a gap that lower the rate before it can be measured, and the factor."""
 _PROBE_S, _PROBE_ROUND_TRIPS = 0.3, 4.0
@@ -57,12 +59,13 @@ class SteadyRate(Hypothesis):
     def __init__(self, samples: Samples, found: Rate) -> None:
         super().__init__(samples)
         self._is_no_window = found.is_no_window
+        self._refused_above = 0
         self._refused_rate = math.inf
         self._measurements = -1
         self._resume_at = samples.now
         self._gap_s = 0.0
         self._since = self._latest = self._grows_since = self._left_at = samples.now
-        self._let_in = self._refused_early = 0
+        self._let_in = self._most_in_flight = self._refused_early = 0
         self._shut_s = 0.0
         """Seconds since the last measurement in which nothing was sent, because of refusals."""
         self._probe_around(found.per_s)
@@ -96,6 +99,7 @@ class SteadyRate(Hypothesis):
         if sample.sent_at > self._since:
             self._let_in += 1
             self._latest = max(self._latest, sample.sent_at)
+            self._most_in_flight = max(self._most_in_flight, sample.in_flight)
         if sample.sent_at >= self._resume_at:
             self._gap_s = 0.0
         samples = self._samples
@@ -122,6 +126,9 @@ class SteadyRate(Hypothesis):
             if self._refused_early == _EARLY:
                 self._probe_around(_LOWER * self._peak)
             return None
+        self._refused_above = self._refused_above + 1 if sample.in_flight > self._most_in_flight else 0
+        if self._refused_above >= _CALLS and samples.is_limit_on_calls(self._most_in_flight):
+            return Calls(sample.in_flight - 1)
         refused_rate = self._rate_at(sample.sent_at)
         measured = self._measured(refused_rate)
         self._refused_rate = max(refused_rate, measured)
@@ -153,7 +160,7 @@ class SteadyRate(Hypothesis):
         self._peak = peak
         self._measurements += 1
         self._since = self._latest = self._grows_since = self._left_at = samples.now
-        self._let_in = self._refused_early = 0
+        self._let_in = self._most_in_flight = self._refused_early = 0
         self._shut_s = max(0.0, self._resume_at - samples.now)
         self._probe_s = (
             _PROBE_S

@@ -101,3 +101,12 @@ def test_a_bucket_is_found_to_be_a_rate(seed: int) -> None:
     found = limit(run(Part("bucket", 200.0, burst=20), seed=seed))
     assert isinstance(found, Rate)
     assert found.per_s == pytest.approx(200.0, rel=0.05)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", [187, 188])
+def test_a_limit_in_flight_taken_for_a_rate_is_found_after_all(seed: int) -> None:
+    """Answers that take unequal times look like those of a rate at first."""
+    calls = Part("calls", calls=4)
+    hidden = Hidden((calls,), requests=4000, latency_s=0.66, jitter_s=0.33, network_s=0.0092, seed=seed)
+    assert measure(hidden, Batchlic, start=0.3 + 0.137 * seed).share >= 0.88
