@@ -43,7 +43,7 @@ def parse(text: str, *, what: str) -> sa.URL:
     """
     form = "postgresql://USER@HOST/DATABASE"
     try:
-        url = sa.make_url(_SEVERAL_HOSTS.sub(_in_query, text))
+        url = sa.make_url(_SEVERAL_HOSTS.sub(_in_query, text.strip()))  # a secret may end with a line feed
     except (sa.exc.ArgumentError, ValueError):
         raise UsageError(f"{what}: not a URL; give {form}") from None
     if url.get_backend_name() not in {"postgresql", "postgres"}:

@@ -39,6 +39,7 @@ def refusal(call: Callable[[], object]) -> BatchlicError:
         ("postgresql://ann:s3cr/t?x@db.example/fleet", "postgresql://ann@db.example/fleet"),
         ("postgresql:///fleet?host=/run/pg", "postgresql:///fleet?host=%2Frun%2Fpg"),
         ("postgresql://ann@db/f?sslmode=require", "postgresql://ann@db/f?sslmode=require"),
+        (" postgresql://ann:s3cret@db/f\n", "postgresql://ann@db/f"),
         ("postgresql://ann:s3cret@a,b/f", "postgresql://ann@a,b/f"),
         ("postgresql://ann:s,3:c@a:5433,b/f?x=y", "postgresql://ann@/f?host=a%2Cb&port=5433%2C&x=y"),
         ("postgresql://[::1]:1,[::2]:3", "postgresql:///?host=%3A%3A1%2C%3A%3A2&port=1%2C3"),
