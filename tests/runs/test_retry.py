@@ -233,7 +233,7 @@ def test_a_rollback_is_not_retried(runs: Runs) -> None:
             retry(back, target, RunFolder(runs.path / "x"), run_id="x")
 
 
-def test_the_command_retries_and_the_folder_can_be_pruned(tmp_path: Path) -> None:
+def test_the_command_retries_and_the_folder_is_kept_for_the_retried_run_only(tmp_path: Path) -> None:
     fleet(tmp_path / "fleet.csv", 12)
     command = ("assign", "fleet.csv", "--account", ACCOUNT, "--sku", FLEXIBLE, "--run-dir", "runs/one")
     with serving(SandboxConfig(poison=POISON)) as url:
@@ -247,7 +247,8 @@ def test_the_command_retries_and_the_folder_can_be_pruned(tmp_path: Path) -> Non
     shown = batchlic("status", found["run_id"], cwd=tmp_path)
     assert "Retry of" in shown.out
     pruned = prune(tmp_path / "runs", ended_before=datetime(2100, 1, 1, tzinfo=UTC), dry_run=True)
-    assert found["run_id"] in {run.run_id for run in pruned.deleted}, pruned
+    [reason] = [run.reason for run in pruned.kept if Path(run.run_dir).name != "one"]
+    assert reason.startswith("it is a retry of run "), pruned
 
 
 @pytest.mark.parametrize("action", ["unassign", "assign"])
