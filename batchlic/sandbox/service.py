@@ -58,15 +58,8 @@ class LicenseService:
         failed = self._callbacks.draw_failures(len(numbers))
         licensed = _without(numbers, failed)
         account.assign(request.sku_number, licensed)
-        execution = Execution(
-            self._request_id(x_request_id),
-            x_request_id,
-            Action.ASSIGN,
-            account.name,
-            request.sku_number,
-            licensed,
-            now,
-        )
+        request_id, sku = self._request_id(x_request_id), request.sku_number
+        execution = Execution(request_id, x_request_id, Action.ASSIGN, account.name, sku, licensed, now)
         return self._record(execution, request, failed)
 
     def unassign(self, body: bytes, x_request_id: str | None, now: float) -> str:
@@ -83,15 +76,8 @@ class LicenseService:
         failed = self._callbacks.draw_failures(len(numbers))
         licensed = _without(numbers, failed)
         account.unassign(request.sku_number, licensed)
-        execution = Execution(
-            self._request_id(x_request_id),
-            x_request_id,
-            Action.UNASSIGN,
-            account.name,
-            request.sku_number,
-            licensed,
-            now,
-        )
+        request_id, sku = self._request_id(x_request_id), request.sku_number
+        execution = Execution(request_id, x_request_id, Action.UNASSIGN, account.name, sku, licensed, now)
         return self._record(execution, request, failed)
 
     def counts(self, body: bytes) -> Subscriptions:

@@ -23,7 +23,7 @@ _GAP = 0.1
 _UNKNOWN = 30.0
 """How many times as high as what surely flows the limit may be, where nothing else is known."""
 _NARROW = 1.1
-"""The same where the rate is known at which a long burst was refused."""
+"""Factor by which a refused rate is lowered once refusals no longer stop everyone."""
 _LAG = 3.0
 """Round trips that pass for each e-fold, so that a refusal is known in time; and one request more."""
 _SURE = 0.97
